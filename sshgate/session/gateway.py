@@ -239,8 +239,12 @@ class Login:
             begins = wanted is not None and wanted.placed and wanted.how == "new"
             pending.over_if_made = begins and is_given(granted.name)
             async with progress.show():
-                work = _enter(pending, granted, events, timings, client, partial(self._limited, granted, wanted), port)
-                wait = await wait_for_sandbox(client, work, interruptible=terminal is not None)
+                limit = partial(self._limited, granted, wanted)
+                wait = await wait_for_sandbox(
+                    client,
+                    _enter(pending, granted, events, timings, client, limit, port),
+                    interruptible=terminal is not None,
+                )
             if wait is None:
                 events.emit(Code.SESSION_END, outcome="left", reason="the client left during the start")
                 return

@@ -64,7 +64,7 @@ async def bridge(
         asyncio.create_task(_input(client, process, traffic, buffered_input, eof, gone)),
         asyncio.create_task(_controls(client, process)),
     }
-    tasks = {output, gone, *side}
+    tasks = output, gone, *side
     try:
         while not (output.done() or gone.done()):
             done, _ = await asyncio.wait({output, gone, *side}, return_when=asyncio.FIRST_COMPLETED)

@@ -137,7 +137,7 @@ class TaskSet:
     __slots__ = ("_tasks",)
 
     def __init__(self) -> None:
-        self._tasks: set[asyncio.Task[Any]] = set()
+        self._tasks: set[asyncio.Task[Any]] | tuple[()] = ()  # an empty set would take 216 bytes
 
     def __repr__(self) -> str:
         return f"<TaskSet {len(self._tasks)}>"
@@ -151,6 +151,7 @@ class TaskSet:
     def start(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
         """Run a coroutine as a task of this set."""
         task = asyncio.create_task(work)
+        self._tasks = self._tasks or set()
         self._tasks.add(task)
         task.add_done_callback(self._ended)
         return task
@@ -168,5 +169,7 @@ class TaskSet:
             await asyncio.wait(self._tasks)
 
     def _ended(self, task: asyncio.Task[Any]) -> None:
+        assert self._tasks
         self._tasks.discard(task)
+        self._tasks = self._tasks or ()
         report(task)

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import ssl
 from pathlib import Path
 
+import aiohttp
 import pytest
+import uvloop
 from aiohttp import web
 from aiohttp.client_proto import ResponseHandler
+from aiohttp.http_parser import HttpResponseParser
 
-from sshgate.providers.kubernetes.api.websocket import V5
+from sshgate.providers.kubernetes.api.websocket import V5, Connector, connect
 from tests.unit.apiserver import connected, serve
+from tests.unit.outside_world import authority
 
 
 @pytest.mark.parametrize("ending", ["ours", "theirs"])
@@ -90,6 +95,43 @@ async def test_messages_arrive_as_they_were_sent(tmp_path: Path, sizes: tuple[in
         await done.wait()
         socket.close()
     assert received == [b"".join(parts), b"next"]
+
+
+def test_an_open_one_keeps_nothing_of_the_request_nor_of_the_handshake(tmp_path: Path) -> None:
+    """A session has one for hours. uvloop, which gateways use, keeps more than asyncio does."""
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        socket = web.WebSocketResponse(protocols=(V5,))
+        await socket.prepare(request)
+        await socket.send_bytes(b"\x01out")
+        await socket.receive()
+        return socket
+
+    async def work() -> None:
+        cert, tls = authority(tmp_path, ["localhost"])
+        runner = web.AppRunner(app := web.Application())
+        app.router.add_get("/exec", answer)
+        await runner.setup()
+        await (site := web.TCPSite(runner, "localhost", 0, ssl_context=tls)).start()
+        connector = Connector(ssl=ssl.create_default_context(cafile=cert))
+        output = asyncio.Event()
+        async with aiohttp.ClientSession(connector=connector) as session, asyncio.timeout(20):
+            socket = await connect(session, f"{site.name}/exec", {}, None, None)
+            socket.attach(lambda data, start, end: output.set(), lambda: None)
+            await output.wait()
+            assert connections() == 1
+            kept = [one for one in gc.get_objects() if isinstance(one, aiohttp.ClientResponse | HttpResponseParser)]
+            assert kept == []
+            assert not [one for one in gc.get_objects() if isinstance(one, dict) and "subjectAltName" in one]
+            socket.close()
+        await runner.cleanup()
+
+    gc.collect()
+    gc.disable()
+    try:
+        uvloop.run(work())
+    finally:
+        gc.enable()
 
 
 def connections() -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from typing import Any, Protocol, cast
 
@@ -58,6 +59,11 @@ async def wait_writable(gone: Event, *rooms: Event) -> None:
 
 class BoundedChannel(SSHChannel[bytes]):
     """A channel of any kind, with bounds on what its client makes it keep."""
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        # asyncio's takes 800 bytes.
+        self._close_event = cast(asyncio.Event, Event())
 
     def _accept_data(self, data: bytes, datatype: int | None = None) -> None:
         # asyncssh queues one object per packet: a window of one-byte packets would take a hundred times its size.

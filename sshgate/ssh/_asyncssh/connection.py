@@ -177,6 +177,9 @@ class Transport(UserAuth):
         # OpenSSH's client hides the timing of keystrokes only if the server answers its pings.
         self._extensions_to_send[b"ping@openssh.com"] = b"0"
         super().send_newkeys(k, h)
+        if self._kex_complete:  # else the next exchange has begun
+            # Only the exchange's hash needed them, 1 to 3 KiB. What is left says that there was one.
+            self._client_kexinit, self._server_kexinit = self._client_kexinit[:1], b""
         self._open_for_channels()
         if self.owner is not None:
             self.owner.keys_exchanged()

@@ -6,9 +6,9 @@ WORKS = "2.24.1"
 # By module and class: what is read, set, called or overridden here.
 USED = {
     ("channel", "SSHChannel"): """
-        _accept_data _close_send _conn _deliver_data _init_recv_window _open_waiter _packet_handlers _process_close
-        _recv_buf _recv_paused _recv_state _recv_window _send_buf _send_buf_len _send_chan _send_pktsize _send_request
-        _send_state _send_window _session
+        _accept_data _close_event _close_send _conn _deliver_data _init_recv_window _open_waiter _packet_handlers
+        _process_close _recv_buf _recv_paused _recv_state _recv_window _send_buf _send_buf_len _send_chan
+        _send_pktsize _send_request _send_state _send_window _session
     """,
     ("channel", "SSHForwardChannel"): "_open_forward",
     ("channel", "SSHServerChannel"): """
@@ -28,8 +28,8 @@ USED = {
         _process_streamlocal_forward_at_openssh_dot_com_global_request _process_tcpip_forward_global_request
         _recv_encryption _recv_handler _recv_version _rekey_bytes _rekey_bytes_sent _rekey_seconds _rekey_time
         _report_global_response _reset_keepalive_timer _send _send_disconnect _send_encryption _send_kexinit _send_seq
-        _server_host_key _server_host_key_algs _server_host_keys _service_next_global_request _session_id
-        _transport _username _validate_client_public_key _validate_openssh_certificate _window
+        _server_host_key _server_host_key_algs _server_host_keys _server_kexinit _service_next_global_request
+        _session_id _transport _username _validate_client_public_key _validate_openssh_certificate _window
     """,
     ("encryption", "GCMEncryption"): "_cipher",
     ("crypto.cipher", "GCMCipher"): "_iv _key",
