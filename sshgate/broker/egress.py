@@ -16,7 +16,7 @@ from sshgate.broker.caller import Caller
 from sshgate.broker.hello import LONGEST_HELLO, UNRECOGNIZED_NAME, Hello, NotTls, SecondHello, client_hello
 from sshgate.broker.outside import Lookups, Resolve, Unreachable, connect
 from sshgate.broker.proxy_head import LONGEST_HEAD, BadHead, Connect, Fetch, answer, parse
-from sshgate.broker.sockets import SocketStream
+from sshgate.broker.sockets import SocketStream, answer_last
 from sshgate.config.host_names import HTTP, HTTPS, Rules, canonical, wish
 from sshgate.config.model import Egress
 from sshgate.stream.interfaces import Stream
@@ -25,11 +25,8 @@ from sshgate.stream.tasks import Event, cancel, first_of
 
 HEAD_SECONDS = 20.0
 HELLO_SECONDS = 30.0
-# What a client that was refused may still send.
-LINGER_SECONDS = 2.0
 # A tunnel of which one direction has ended, and that carries nothing, is closed after up to twice this.
 HALF_CLOSED_SECONDS = 300.0
-LINGER_BYTES = 1 << 20
 # Characters of a name that nobody lists, as reported.
 LONGEST_REPORT = 253
 # Stands for the name in a request that cannot be understood.
@@ -102,19 +99,19 @@ class EgressProxy:
             return
         except BadHead as error:
             self._report(caller, Attempt(NO_HOST, 0, "no request"))
-            await _answer(stream, answer(error.status, "Bad Request", f"{error}."))
+            await answer_last(stream, answer(error.status, "Bad Request", f"{error}."))
             return
         host = canonical(asked.host)
         try:
             server = await self._connect(caller, host, asked)
         except _Refused as refused:
             self._report(caller, Attempt((host or asked.host)[:LONGEST_REPORT], asked.port, refused.words))
-            await _answer(stream, answer(refused.status, refused.reason, str(refused)))
+            await answer_last(stream, answer(refused.status, refused.reason, str(refused)))
             return
         except Unreachable as error:
             # The network's fault: the name is on the list, and the connection counts as allowed.
             self._report(caller, Attempt(str(host), asked.port, None))
-            await _answer(stream, answer(502, "Bad Gateway", f"{error}."))
+            await answer_last(stream, answer(502, "Bad Gateway", f"{error}."))
             return
         name = str(host)
         try:
@@ -308,16 +305,3 @@ async def _fetch(stream: Stream, server: SocketStream, asked: Fetch, rest: bytes
     finally:
         await cancel(sending, receiving, gone)
     return counted["up"], counted["down"]
-
-
-async def _answer(stream: Stream, response: bytes) -> None:
-    """Answer, and read on for a moment: a socket that is closed with bytes unread takes the answer with it."""
-    await stream.write(response)
-    await stream.write_eof()
-    left = LINGER_BYTES
-    try:
-        async with asyncio.timeout(LINGER_SECONDS):
-            while left > 0 and (data := await stream.read()) is not None:
-                left -= len(data)
-    except TimeoutError:
-        pass

@@ -29,7 +29,7 @@ from sshgate.access.listening import Accepting
 from sshgate.access.tls import load_certificate
 from sshgate.broker.caller import NO_KEYS, BrokerConnections, Caller, Refused
 from sshgate.broker.protocols import PROTOCOLS, bare
-from sshgate.broker.sockets import SocketStream, begin, reading, watch
+from sshgate.broker.sockets import SocketStream, answer_last, begin, reading, watch
 from sshgate.config.model import Broker as Settings
 from sshgate.config.model import Config
 from sshgate.errors import CannotListen, ConfigError
@@ -195,7 +195,7 @@ async def _say_away(stream: PromptStream) -> None:
                 found = _ASKED.match(first)
                 protocol = PROTOCOLS.get(found[1].decode()) if found is not None else None
                 error = Refused("the broker cannot be reached; try again in a moment.", 503, {"x-should-retry": "true"})
-                await stream.write(bare(protocol, error))
+                await answer_last(stream, bare(protocol, error))
 
 
 class BrokerListener:

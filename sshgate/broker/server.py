@@ -15,7 +15,7 @@ from sshgate.broker.caller import NO_KEYS, Caller, EgressHandler, Meter, Refused
 from sshgate.broker.git import PREFIX, GitProxy
 from sshgate.broker.models import ModelProxy, Source, refusal
 from sshgate.broker.protocols import bare
-from sshgate.broker.sockets import begin
+from sshgate.broker.sockets import answer_last, begin
 from sshgate.broker.transport import StreamTransport
 from sshgate.config.model import Config
 from sshgate.sandbox.shares import Shares
@@ -96,7 +96,7 @@ class Broker:
             if whose is not None:
                 error = Refused(f"{whose} too many connections open; close some.", 529)
                 self._models.refused(source, error.sentence, error.status)
-                await stream.write(bare(None, error))
+                await answer_last(stream, bare(None, error))
                 return
             try:
                 async with asyncio.timeout(FIRST_SECONDS):

@@ -14,7 +14,7 @@ from aiohttp import web
 from sshgate.broker.caller import Caller
 from sshgate.broker.keys import Keys
 from sshgate.config.model import Config
-from sshgate.stream.interfaces import CHUNK, PromptStream
+from sshgate.stream.interfaces import CHUNK, PromptStream, Stream
 from sshgate.telemetry.events import EventContext, Events
 
 # Seconds after which a peer that is gone without a word is taken for gone: its machine is off, or the network is cut.
@@ -24,6 +24,9 @@ UNSENT = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, ValueErr
 # Bytes of a server's error that are read, about, and seconds for them.
 LONGEST_ERROR = 64 * 1024
 ERROR_SECONDS = 10.0
+# What a client that was refused may still send.
+LINGER_SECONDS = 2.0
+LINGER_BYTES = 1 << 20
 # Bytes that a socket's reader buffers. Kept small: each open connection may hold twice as many.
 LIMIT = 16 * 1024
 
@@ -125,6 +128,19 @@ async def error_of(response: aiohttp.ClientResponse, secrets: Collection[str]) -
     if not response.content.at_eof():
         del text[-max(map(len, secrets)) :]  # it may end within one
     return bytes(text)
+
+
+async def answer_last(stream: Stream, response: bytes) -> None:
+    """Answer, and read on for a moment: a socket that is closed with bytes unread takes the answer with it."""
+    await stream.write(response)
+    await stream.write_eof()
+    left = LINGER_BYTES
+    try:
+        async with asyncio.timeout(LINGER_SECONDS):
+            while left > 0 and (data := await stream.read()) is not None:
+                left -= len(data)
+    except TimeoutError:
+        pass
 
 
 class DirectReader(asyncio.StreamReader):

@@ -82,3 +82,18 @@ async def test_a_provider_that_is_not_there_is_an_error_that_names_no_address(tm
         status, answer, _ = await one.post("/anthropic/v1/messages")
     assert status == 502
     assert b"127.0.0.1" not in answer
+
+
+async def test_a_long_request_beyond_the_connections_of_a_sandbox_gets_its_answer(api: FakeApi, tmp_path: Path) -> None:
+    """A client that still writes when the connection is closed takes that for the end, and reads no answer."""
+    async with sandbox(api, tmp_path) as one:
+        held = [await one.connect() for _ in range(5)]
+        await asyncio.sleep(0.05)
+        reader, writer = await one.connect()
+        writer.write(
+            b"POST /anthropic/v1/messages HTTP/1.1\r\nHost: x\r\nContent-Length: 900000\r\n\r\n" + bytes(900_000)
+        )
+        await writer.drain()
+        assert b"too many connections" in await asyncio.wait_for(reader.read(), 10)
+        for _, other in [*held, (reader, writer)]:
+            other.close()
