@@ -123,7 +123,7 @@ def test_what_a_counter_can_count_is_there_from_the_beginning_at_0() -> None:
         assert found
         assert set(found.values()) == {"0.0"}
     kinds = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, errors.GateError)]
-    assert {*FAILURES, "config"} == {kind.code for kind in kinds}
+    assert {*FAILURES, "config", "listen"} == {kind.code for kind in kinds}
 
 
 def test_every_alert_says_what_to_do() -> None:
