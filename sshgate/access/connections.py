@@ -146,10 +146,10 @@ class Others(Protocol):
     """The other workers of the same gateway. Methods return at once."""
 
     def counted(self, user: str, origin: str, number: int) -> None:
-        """The user has so many connections from this source at this worker now."""
+        """Report that this worker now has ``number`` connections of ``user`` from the source ``origin``."""
 
     def charged(self, origin: str, offence: Offence) -> None:
-        """A connection from this source has ended without a login, and its source pays for it."""
+        """Report that a connection from the source ``origin`` ended without a login, to be penalized as ``offence``."""
 
 
 class Connections:

@@ -69,20 +69,20 @@ class Observer(Protocol):
     """Looks at one answer while it passes. It cannot change or delay it, so both methods must be quick."""
 
     def feed(self, data: bytes) -> None:
-        """Take the next bytes of the answer's body, as the sandbox gets them."""
+        """Take the next bytes of the answer's body, just as they are sent to the sandbox."""
 
     def finish(self) -> Mapping[str, str | int | float]:
-        """The answer is over, or has broken. Called once. Returns fields for the event of the request."""
+        """Called once, when the answer has ended or broken off. Returns fields for the event of the request."""
 
 
 class Meter(Protocol):
     """Decides whether a request may still be paid for, and counts what it costs."""
 
     async def admit(self, request: ModelRequest) -> None:
-        """Called before the provider is asked. Raises ``Refused``."""
+        """Return if the provider may be asked; called before that. Raises ``Refused`` if it may not."""
 
     def observe(self, request: ModelRequest, status: int, headers: Mapping[str, str]) -> Observer:
-        """Return what looks at the answer with this status and these headers of the provider."""
+        """Return an observer of the answer. ``status`` (of HTTP) and ``headers`` are the provider's."""
 
 
 EgressHandler = Callable[[Stream, Caller], Awaitable[None]]
@@ -108,7 +108,7 @@ class BrokerConnections(Protocol):
         """
 
     def reconfigure(self, config: Config) -> None:
-        """Use other settings for what begins later."""
+        """Use other settings for connections that begin later."""
 
     async def close(self) -> None:
-        """Close what is open."""
+        """Close all connections that are being served, and wait for their end."""

@@ -51,14 +51,14 @@ class Sandbox(Protocol):
         """Whether a program could still be started in it, as far as is known."""
 
     async def exists(self) -> bool:
-        """Ask the provider whether it is there still, and not about to go. Raises ``GateError`` without an answer."""
+        """Ask the provider whether it still exists and is not being deleted. Raises ``GateError`` without an answer."""
 
     @property
     def hostname(self) -> str:
-        """The host name that programs in it observe; empty where that is the node's."""
+        """The host name that programs in it get; empty if that is the node's."""
 
     async def addresses(self) -> tuple[str, ...]:
-        """Its own addresses, without loopback. Waits a moment if they are not known yet; may be empty."""
+        """Its own IP addresses, without loopback. Waits a moment if they are not known yet; may be empty."""
 
     def parked(self, kind: Kind) -> Process | None:
         """Take what is parked in it; ``None``: there is none of this kind. The caller closes it."""
@@ -74,7 +74,10 @@ class Sandbox(Protocol):
         """
 
     async def judge(self, verdict: Verdict) -> None:
-        """Return when programs of its user may start, by what a launcher has found.
+        """Wait until programs of its user may start, judging by what a launcher has found.
+
+        Args:
+            verdict: what the probe of the launcher found.
 
         Raises:
             StartFailed: the network policy is not in force in it.
@@ -184,7 +187,7 @@ class NamedSandboxes(Protocol):
     """Whether they keep running when the gateway ends."""
 
     def profile(self, user: str, name: str) -> str | None:
-        """The profile of an existing sandbox, as far as is known; for a user who did not ask for a profile."""
+        """The profile of an existing sandbox, as far as is known without asking; ``None``: none is known."""
 
     async def join(self, order: Order, notice: Notice, admit: Admit) -> Attachment:
         """Join the sandbox ``order.name`` of this user, or make it.
@@ -208,9 +211,9 @@ class NamedSandboxes(Protocol):
         """
 
     async def find(self, order: Order) -> Sandbox | None:
-        """The sandbox ``order.name`` of this user for a look, ``None`` if there is none.
+        """Look up the sandbox ``order.name`` of this user; ``None`` if there is none.
 
-        Unlike ``join`` this is no use of it: the time for which it is kept without clients goes on. Raises
+        Unlike ``join``, this does not count as use: the time for which it is kept without clients goes on. Raises
         ``Unavailable``.
         """
 

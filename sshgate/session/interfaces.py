@@ -29,7 +29,7 @@ class Forwards(Protocol):
         """Open a connection from inside the sandbox. Raises ``GateError``."""
 
     def listen(self, where: Destination, back: OpenReverseChannel) -> Coroutine[Any, Any, int]:
-        """Listen inside the sandbox; each connection is handed to ``back``.
+        """Listen inside the sandbox on ``where``; ``back`` is called for each connection.
 
         The coroutine returns the port (0 for a path) and raises ``GateError``. Starting programs wait for the listener
         from this call on, so the coroutine must be awaited.

@@ -145,7 +145,7 @@ class Process(Protocol):
         """End stdin: half-close it, or on a terminal send the end-of-file character."""
 
     async def control(self, control: Control) -> None:
-        """Resize, signal or break. Never waits for stdin to be read. Ignored once the program has ended."""
+        """Resize, signal or break, without waiting for stdin to be read. Ignored once the program has ended."""
 
     async def wait(self) -> Outcome:
         """Wait until the program has ended and return how; never raises for how it ended (``Lost``).
@@ -166,6 +166,9 @@ class Client(Protocol):
     A client that users can leave and return to has an attribute ``attached``: whether somebody is connected now. One
     that keeps its place in a held session has ``place`` (``hold.wishes.Place``). One whose signs of life can be known
     has ``alive`` and ``progress`` (``hold.signs``).
+
+    Cancelling ``read``, ``control`` or ``wait_closed`` loses nothing. A cancelled ``write`` has sent the whole chunk or
+    nothing. No method raises for a client that has disconnected.
     """
 
     async def read(self) -> bytes | None:
@@ -196,7 +199,8 @@ class Client(Protocol):
 class Stream(Protocol):
     """Bytes in both directions; each direction ends independently. One task reads and one task writes.
 
-    Writing to a stream that has ended is not an error: the bytes are discarded.
+    Writing to a stream that has ended is not an error: the bytes are discarded. Cancelling ``read`` or ``wait_closed``
+    loses nothing; after a cancelled ``write`` it is not known how much was sent.
     """
 
     async def read(self) -> bytes | None:
