@@ -99,3 +99,15 @@ def test_the_readme_names_every_code_and_no_other() -> None:
     text = (Path(sshgate.telemetry.__file__).parent / "README.md").read_text()
     table = text.partition("| code | when |")[2].partition("\n\n")[0]
     assert re.findall(r"^\| `([a-z_.]+)`", table, re.M) == [code.value for code in Code]
+
+
+def test_the_readme_explains_every_warning_of_the_log() -> None:
+    package = Path(sshgate.telemetry.__file__).parents[1]
+    section = (package / "telemetry/README.md").read_text().partition("## Warnings in the log")[2].partition("\n## ")[0]
+    explained = set(re.findall(r"`([a-z_]+\.[a-z_]+)`", section))
+    sources = [*package.rglob("*.py"), *package.with_name("webshim").glob("*.py")]
+    lines = (re.findall(r'log\.(?:warning|error|exception)\(\s*"([a-z_.]+)"', path.read_text()) for path in sources)
+    logged = {name for names in lines for name in names if not name.endswith("broken") or name == "relay.broken"}
+    assert "worker.hung" in logged
+    assert logged - explained == set()
+    assert {name for name in explained if not name.startswith(("ssh.", "web.", "broker.", "sandbox."))} <= logged
