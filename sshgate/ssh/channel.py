@@ -137,11 +137,11 @@ class OpenChannel:
 
     async def _write(self, data: bytes, datatype: int | None = None) -> None:
         began = time.monotonic()
-        self._send(data, datatype)
+        self._write_out(data, datatype)
         await self._transport.budget.charge_and_wait(time.monotonic() - began)
         await wait_writable(self._gone, self._room, self._transport.writable)
 
-    def _send(self, data: bytes, datatype: int | None = None) -> None:
+    def _write_out(self, data: bytes, datatype: int | None = None) -> None:
         if self._wire is not None and not self._gone.is_set():
             try:
                 self._wire.write(data, datatype)
@@ -237,10 +237,10 @@ class Channel(OpenChannel, asyncssh.SSHServerSession[bytes]):
                 self._leave()
         return await super().read()
 
-    def _send(self, data: bytes, datatype: int | None = None) -> None:
+    def _write_out(self, data: bytes, datatype: int | None = None) -> None:
         if self._lingering is not None:
             self._leave()  # nobody reads it: as SIGPIPE with sshd
-        super()._send(data, datatype)
+        super()._write_out(data, datatype)
 
     def _leave(self) -> None:
         super()._leave()
@@ -308,7 +308,7 @@ class Channel(OpenChannel, asyncssh.SSHServerSession[bytes]):
         assert self._asks is not None
         if self._greeting and isinstance(self._asks, Shell) and self._terminal is not None:
             text = "\r\n".join(self._greeting.splitlines()) + "\r\n"
-            self._send(text.encode())
+            self._write_out(text.encode())
         agent = self._agent if self._agent_offered else None
         self._serve(self, Request(self._asks, self._terminal, dict(self._environment), agent))
 
