@@ -90,6 +90,8 @@ class GitProxy(Proxy):
         login = token if ":" in token else f"x-access-token:{token}"
         headers = {name: request.headers[name] for name in _SENT if name in request.headers}
         headers["Authorization"] = f"Basic {base64.b64encode(login.encode()).decode()}"
+        if request.method == "GET":
+            headers["Accept-Encoding"] = "identity"  # most refusals are answers to these: their text has to be read
         base = (host.upstream or f"https://{asked.host}").rstrip("/")
         counted = [0, 0]
 
@@ -123,8 +125,11 @@ class GitProxy(Proxy):
             returned = {one: response.headers[one] for one in _RETURNED if one in response.headers}
             if response.status >= 400:
                 basic = headers["Authorization"].partition(" ")[2]
-                text = await error_of(response, (basic, token.rpartition(":")[2]))
-                self._report(events, began, response.status, [counted[0], len(text)], whole=True)
+                text, whole = b"", False
+                try:
+                    text, whole = await error_of(response, (basic, token.rpartition(":")[2]))
+                finally:
+                    self._report(events, began, response.status, [counted[0], len(text)], whole)
                 returned.pop("Content-Encoding", None)
                 failed = web.Response(status=response.status, headers=returned, body=text)
                 failed.force_close()  # its body may not have been read

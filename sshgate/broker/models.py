@@ -281,17 +281,20 @@ class ModelProxy(Proxy):
             if name.lower() not in _NOT_RETURNED and key not in text
         )
         reason = response.reason if key not in (response.reason or "") else None
-        failed = await error_of(response, (key,)) if response.status >= 400 else None
-        if failed is not None:
-            self._report(events, wanted, began, status=response.status, bytes_out=len(failed), whole=True)
+        if response.status >= 400:
+            failed, whole = b"", False
+            try:
+                failed, whole = await error_of(response, (key,))
+            finally:
+                self._report(events, wanted, began, status=response.status, bytes_out=len(failed), whole=whole)
             kept = CIMultiDict((name, text) for name, text in headers.items() if name.lower() not in _OF_BODY)
-            answer: web.StreamResponse = web.Response(status=response.status, reason=reason, headers=kept, body=failed)
-        else:
-            answer = web.StreamResponse(status=response.status, reason=reason, headers=headers)
+            error = web.Response(status=response.status, reason=reason, headers=kept, body=failed)
+            if self.closing:
+                error.force_close()
+            return error
+        answer = web.StreamResponse(status=response.status, reason=reason, headers=headers)
         if self.closing:
             answer.force_close()
-        if failed is not None:
-            return answer
         observer = self._meter.observe(wanted, response.status, response.headers)
         carried, whole = 0, False
 

@@ -111,13 +111,13 @@ async def carry(
         return False
 
 
-async def error_of(response: aiohttp.ClientResponse, secrets: Collection[str]) -> bytes:
-    """Return the body of an error, without the secrets: some servers repeat a request's headers in it.
+async def error_of(response: aiohttp.ClientResponse, secrets: Collection[str]) -> tuple[bytes, bool]:
+    """Return the body of an error without the secrets, and whether it is whole.
 
-    What cannot be read in plain is left out, and so is what is beyond some length.
+    Some servers repeat a request's headers. What cannot be read in plain is left out, as is what is beyond some length.
     """
     if response.headers.get("Content-Encoding", "identity").lower() != "identity":
-        return b""
+        return b"", False
     text = bytearray()
     with contextlib.suppress(aiohttp.ClientError, TimeoutError):
         async with asyncio.timeout(ERROR_SECONDS):
@@ -125,9 +125,10 @@ async def error_of(response: aiohttp.ClientResponse, secrets: Collection[str]) -
                 text += piece
     for secret in secrets:
         text = text.replace(secret.encode(), b"***")
-    if not response.content.at_eof():
+    whole = response.content.at_eof()
+    if not whole:
         del text[-max(map(len, secrets)) :]  # it may end within one
-    return bytes(text)
+    return bytes(text), whole
 
 
 async def answer_last(stream: Stream, response: bytes) -> None:

@@ -114,7 +114,7 @@ async def _ask(sandbox: Sandbox, kind: int, payload: bytes = b"", again: bool = 
     try:
         return await line.ask(kind, payload)
     except Broken:
-        if not again:
+        if not again or kind == Kind.END:  # which it may have carried out
             raise
     except ProtocolError as error:
         raise NoResident("what keeps sessions in the sandbox broke its rules.") from error

@@ -396,6 +396,10 @@ def wished(one: Attachment, sessions: dict[str, Session], ended: list[Session]) 
         if found is None:
             return None, "gone"
         return found, "silent" if one.client in found.given_up else ""
+    # A client whose exec broke before the answer asks again: what it has begun is not begun a second time.
+    mine = next((each for each in [*sessions.values(), *ended] if one.client in each.received), None)
+    if mine is not None:
+        return mine, ""
     if wish["how"] == "named":
         return sessions.get(str(wish["name"])), ""
     left = [each for each in sessions.values() if not each.attached] if wish["how"] == "auto" else []

@@ -194,6 +194,8 @@ class Channel(OpenChannel, asyncssh.SSHServerSession[bytes]):
         self._signals: list[Signal | Break] = []
         self._controlled = Event()
         self._refused = False
+        self._closed_early = False
+        self._being_read = False
         self._lingering: asyncio.TimerHandle | None = None
 
     @property
@@ -221,7 +223,9 @@ class Channel(OpenChannel, asyncssh.SSHServerSession[bytes]):
             return False
         if self._terminal is None:
             self._input.put_eof()
-        self._linger()
+        self._closed_early = True
+        if self._being_read:
+            self._linger()
         return True
 
     def _linger(self) -> None:
@@ -231,16 +235,20 @@ class Channel(OpenChannel, asyncssh.SSHServerSession[bytes]):
         self._lingering = asyncio.get_running_loop().call_later(LINGER_SECONDS, self._leave)
 
     async def read(self) -> bytes | None:
-        if self._lingering is not None:
+        self._being_read = True
+        if self._closed_early and not self._gone.is_set():
             self._linger()
             if self._terminal is not None and not self._input.size:
-                self._leave()
+                # Later, as who waits for the end has to see it before there is no input: that would be a ^D.
+                asyncio.get_running_loop().call_soon(self._leave)
+                await self._gone.wait()
         return await super().read()
 
     def _write_out(self, data: bytes, datatype: int | None = None) -> None:
-        if self._lingering is not None:
+        if not self._closed_early:
+            super()._write_out(data, datatype)
+        elif self._being_read:
             self._leave()  # nobody reads it: as SIGPIPE with sshd
-        super()._write_out(data, datatype)
 
     def _leave(self) -> None:
         super()._leave()

@@ -19,6 +19,7 @@ import pytest
 
 from sshgate.config.model import Profile, Resources, SandboxPlace
 from sshgate.errors import StartFailed, Unavailable
+from sshgate.providers.local import cgroup
 from sshgate.providers.local.process import LocalProcess
 from sshgate.providers.local.provider import ETC_PREFIX, LocalProvider, abilities, make_etc
 from sshgate.providers.local.sandbox import LocalSandbox
@@ -196,6 +197,21 @@ async def test_a_deletion_that_is_cut_short_still_ends_the_sandbox(provider: Loc
     deleting.cancel()
     await asyncio.gather(deleting, return_exceptions=True)
     await until_gone(word)
+
+
+async def test_a_start_that_is_given_up_leaves_no_control_group(provider: LocalProvider) -> None:
+    place = cgroup.here()
+    if place is None:
+        pytest.skip("no control group can be made here")
+    for wait in (0.0, 0.003, 0.006, 0.01):
+        starting = asyncio.create_task(make(provider))
+        await asyncio.sleep(wait)
+        starting.cancel()
+        await asyncio.gather(starting, return_exceptions=True)
+    made = f"{cgroup.PREFIX}{os.getpid()}-*"
+    await provider.close()
+    await asyncio.sleep(1.2)
+    assert list(place.parent.glob(made)) == []
 
 
 def descriptors() -> list[int]:

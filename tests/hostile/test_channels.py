@@ -32,6 +32,7 @@ from asyncssh.packet import Boolean, String, UInt32
 from sshgate.config.model import Access, Ssh
 from sshgate.ssh._asyncssh.connection import MSG_PING
 from sshgate.stream.terminal import Terminal, TerminalSize
+from tests.hostile.backend import OnTerminal
 from tests.hostile.front_door import FrontDoor, front_door
 from tests.hostile.peer import Peer, peer
 from tests.hostile.polling import until
@@ -301,7 +302,15 @@ async def test_what_came_before_a_close_reaches_the_program_and_then_an_eof(
     assert await runs(guest, (await guest.open_channel(1))[0])
 
 
-async def test_a_terminal_is_hung_up_once_it_has_what_came_before_a_close(door: FrontDoor, guest: Peer) -> None:
+async def test_a_terminal_is_hung_up_once_it_has_what_came_before_a_close(
+    door: FrontDoor, guest: Peer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ends: list[OnTerminal] = []
+
+    async def write_eof(program: OnTerminal) -> None:
+        ends.append(program)
+
+    monkeypatch.setattr(OnTerminal, "write_eof", write_eof)
     channel, _ = await guest.open_channel()
     guest.request(channel, b"pty-req", *PTY, reply=False)
     guest.request(channel, b"exec", String(b"sleep 100"), reply=False)
@@ -309,6 +318,7 @@ async def test_a_terminal_is_hung_up_once_it_has_what_came_before_a_close(door: 
     guest.say(MSG_CHANNEL_CLOSE, UInt32(channel))
     await guest.hear(MSG_CHANNEL_CLOSE)
     await until(lambda: door.programs.logins[0].requests and not door.programs.logins[0].running, 5)
+    assert ends == [], "a ^D comes before its hang-up"
 
 
 @pytest.mark.parametrize("command", [b"sleep 100", b"sleep 0.2; yes"], ids=["silent", "writes"])

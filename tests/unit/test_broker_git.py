@@ -45,6 +45,8 @@ class Server:
         if request.headers.get("Authorization") != wanted:
             return web.Response(status=401)
         path, _, query = request.raw_path.partition("?")
+        if "fails" in path and "gzip" in request.headers.get("Accept-Encoding", ""):
+            return web.Response(status=500, headers={"Content-Encoding": "gzip"}, body=b"unreadable")
         if "fails" in path:
             return web.Response(status=500, text=f"{request.headers}: {TOKEN}", headers={"X-Token": TOKEN})
         if "slow" in path:
@@ -232,7 +234,8 @@ async def test_an_error_that_repeats_the_token_passes_without_it(tmp_path: Path)
     async with sandbox(tmp_path) as (one, _):
         reader, writer = await asyncio.open_connection("127.0.0.1", one.port)
         writer.write(
-            f"GET /git/{HOST}/team/fails/info/refs?service=git-upload-pack HTTP/1.1\r\nHost: x\r\n\r\n".encode()
+            f"GET /git/{HOST}/team/fails/info/refs?service=git-upload-pack HTTP/1.1\r\nHost: x\r\n"
+            "Accept-Encoding: deflate, gzip\r\n\r\n".encode()
         )
         answer = await asyncio.wait_for(reader.read(), 20)
         writer.close()

@@ -42,22 +42,39 @@ async def test_an_error_that_repeats_the_key_passes_without_it(api: FakeApi, tmp
     assert (event.fields["status"], event.fields["bytes_out"]) == (status, len(answer))
 
 
+async def begin_an_error(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    await reader.readuntil(b"\r\n\r\n")
+    writer.write(b"HTTP/1.1 500 Broken\r\nContent-Length: 99\r\n\r\nyour key is " + KEY[:-1].encode())
+    await reader.read()
+    writer.close()
+
+
 async def test_an_error_that_never_ends_does_not_hold_its_place(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("sshgate.broker.sockets.ERROR_SECONDS", 0.2)
 
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.readuntil(b"\r\n\r\n")
-        writer.write(b"HTTP/1.1 500 Broken\r\nContent-Length: 99\r\n\r\nyour key is " + KEY[:-1].encode())
-        await reader.read()
-        writer.close()
-
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    server = await asyncio.start_server(begin_an_error, "127.0.0.1", 0)
     async with server, sandbox(FakeApi(port=server.sockets[0].getsockname()[1]), tmp_path) as one:
         status, answer, _ = await asyncio.wait_for(one.post("/anthropic/v1/messages"), 10)
     assert status == 500
     assert answer == b"your key is"
+    (event,) = [record for record in one.records if record.code is Code.MODEL_REQUEST]
+    assert (event.fields["bytes_out"], event.fields["whole"]) == (len(answer), False)
+
+
+async def test_an_error_whose_reader_leaves_is_reported(tmp_path: Path) -> None:
+    server = await asyncio.start_server(begin_an_error, "127.0.0.1", 0)
+    async with server, sandbox(FakeApi(port=server.sockets[0].getsockname()[1]), tmp_path) as one:
+        _, writer = await one.connect()
+        body = json.dumps(HI).encode()
+        head = f"POST /anthropic/v1/messages HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n"
+        writer.write(head.encode() + body)
+        await asyncio.sleep(0.3)
+        writer.close()
+        async with asyncio.timeout(8):  # before the error is given up
+            while not any(record.code is Code.MODEL_REQUEST for record in one.records):  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
 
 
 async def test_no_models_name_keeps_what_others_cost_from_being_written_down(api: FakeApi, tmp_path: Path) -> None:

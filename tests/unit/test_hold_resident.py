@@ -38,6 +38,24 @@ def test_what_is_typed_again_is_taken_once(attach: Callable[[], Attached]) -> No
     assert one.output.endswith(b"hello world")
 
 
+@pytest.mark.parametrize("ends", [False, True])
+def test_a_client_that_got_no_answer_and_asks_again_begins_nothing_twice(
+    attach: Callable[[], Attached], tmp_path: Path, ends: bool
+) -> None:
+    """Its exec broke between its wish and the answer."""
+    command = f"echo begun;echo . >>{tmp_path}/times;{'exit 3' if ends else 'exec cat'}"
+    first = attach()
+    first.join(command, client="c")
+    first.until(Kind.ENDED if ends else Kind.OUTPUT)
+    again = attach()
+    again.join(command, client="c")
+    if ends:
+        assert json.loads(again.until(Kind.ENDED)) == ["exit", 3]
+    again.take()
+    assert b"begun" in again.output
+    assert (tmp_path / "times").read_text() == ".\n"
+
+
 def test_a_resident_that_ends_leaves_no_file_and_another_takes_its_place(tmp_path: Path) -> None:
     place = tmp_path / "own"
     for _ in range(2):

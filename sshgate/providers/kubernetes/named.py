@@ -113,8 +113,7 @@ class KubernetesNamed:
         async with self._alone(labels.named_pod(order.user, order.name)):
             with contextlib.suppress(failures.NotFound):
                 return await self._joined(order.name, order, notice, admit)
-            # It has ended since, so this begins a new one.
-            return await self._joined(order.name, order, notice, admit)
+            return await self._joined(order.name, order, notice, admit)  # a new one: the first has just ended
 
     def names(self, user: str) -> Collection[str]:
         found = [*self._registry.cache.of_user(user, self._registry.now), *self._fresh.values()]
@@ -314,8 +313,9 @@ class KubernetesNamed:
                     await asyncio.sleep(LOOK_AFTER[min(tries, len(LOOK_AFTER) - 1)])
                     tries += 1
         finally:
-            del self._fresh[session]
-            registry.end(session)
+            if self._fresh.get(session) is record:  # not if its pod has ended, and the session has another
+                del self._fresh[session]
+                registry.end(session)
 
     def _cached(self, user: str, name: str) -> Record | None:
         """The pod of this name that can be joined, as far as the watch has shown."""

@@ -88,6 +88,8 @@ class LocalProvider:
         except BaseException as error:
             if group is not None:
                 cgroup.remove(group)
+                # What was killed may be in it for another moment.
+                asyncio.get_running_loop().call_later(1.0, cgroup.remove, group)
             if isinstance(error, OSError):
                 raise Unavailable(f"no sandbox can be started on this machine: {error.strerror}.") from error
             raise

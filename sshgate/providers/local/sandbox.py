@@ -192,6 +192,7 @@ class LocalSandbox:
         loop.remove_reader(self._tree.pidfd)
         os.waitpid(self._tree.outer, 0)
         self._deleted = True
+        self._kill(self._tree.first)  # it may not have tied itself to bubblewrap yet
         loop.add_reader(self._tree.first, self._all_dead)  # process 1 may end a little later than bubblewrap
 
     def _all_dead(self) -> None:
