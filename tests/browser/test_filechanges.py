@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 import pytest
-from playwright.sync_api import Locator, expect
+from playwright.sync_api import Locator, Route, expect
 
 from tests.browser.conftest import Enter
 from tests.browser.test_filespanel import FOCUSED, HERE, act, opened, rows, usable
@@ -112,6 +112,8 @@ def test_a_folder_goes_with_all_that_is_in_it_and_a_link_alone(door: Door, enter
     tab.page.keyboard.press("Backspace")
     act(tab, "a <b>folder", "Delete")
     expect(_question(tab)).to_contain_text("Delete the folder a <b>folder?All that is in it is deleted as well.")
+    expect(_question(tab)).to_contain_text("In /tmp/here/")
+    expect(_question(tab)).to_have_accessible_description(re.compile("^All that is in it is .* In /tmp/here/"))
     _question(tab).get_by_role("button", name="Delete").click()
     expect(rows(tab)).to_have_text(["made here", ".hidden", "big", "bytes", "dot.svg", "page.html"])
 
@@ -148,11 +150,18 @@ def test_names_are_text_in_menus_and_questions(door: Door, enter: Enter) -> None
     tab.run(HOSTILE, "made")
     tab.page.keyboard.press("Control+Shift+X")
     expect(rows(tab)).to_have_count(4)
+    # What a field does not show is no change.
+    tab.page.locator("#files .entry", has_text="end").focus()
+    tab.page.keyboard.press("F2")
+    expect(_question(tab)).to_be_visible()
+    tab.page.keyboard.press("Enter")
+    _answered(tab)
+    _focused(tab, "l\nend")
     for name in ("a<img src=x>", "l\nend", "\u202egpj"):
         row = tab.page.locator("#files .entries li").filter(has=tab.page.get_by_text(name.strip(), exact=False)).first
         row.locator(".entry").click(button="right")
         tab.page.get_by_role("menuitem", name="Delete").click()
-        assert _question(tab).locator("bdi").text_content() == name
+        assert _question(tab).locator("h2 bdi").text_content() == name
         assert _question(tab).locator("img").count() == 0
         tab.page.keyboard.press("Tab")
         tab.page.keyboard.press("Enter")
@@ -163,6 +172,81 @@ def test_names_are_text_in_menus_and_questions(door: Door, enter: Enter) -> None
     assert _question(tab).count() == 0
     assert tab.page.get_by_role("button", name="Actions for").count() == 0
     expect(rows(tab)).to_have_count(1)
+
+
+def _elsewhere(tab: Tab) -> Tab:
+    """The person types in the terminal."""
+    tab.page.locator(".panel:visible .xterm").click()
+    return tab.focused()
+
+
+def test_a_menu_does_nothing_to_another_folder(door: Door, enter: Enter) -> None:
+    """The list goes with the shell, also below a menu, and there is the same name in both."""
+    tab = enter(door, **STILL)
+    tab.run(f"rm -rf {HERE}; mkdir -p {HERE}/src/one {HERE}/proj/src/other; cd {HERE}; echo ma''de", "made")
+    tab.page.keyboard.press("Control+Shift+X")
+    expect(rows(tab)).to_have_text(["proj", "src"])
+    for what, back in (("Delete", "proj"), ("Rename", ".."), ("Type its path", "proj"), ("Download", "..")):
+        _elsewhere(tab).type(f"cd {back}")
+        tab.page.locator("[data-name=src]").hover()
+        tab.page.get_by_role("button", name="Actions for src").click()
+        tab.page.evaluate("() => sshgate.shown.screen.terminal.input('\\r')")
+        expect(rows(tab)).to_have_text(["src"] if back == "proj" else ["proj", "src"])
+        tab.page.get_by_role("menuitem", name=what).click()
+        tab.notice("Another folder is shown by now.")
+        expect(_question(tab)).to_have_count(0)
+        tab.page.get_by_role("button", name="Dismiss").click()
+    _is_there(tab, "echo * */*", "proj src proj/src src/one")
+
+
+def test_a_slow_change_leaves_the_keys_to_who_types_elsewhere(door: Door, enter: Enter) -> None:
+    """It says that it is under way, and so does a second one. What fails is a notice, and no question."""
+    tab = enter(door, **STILL)
+    tab.expected.append("404")
+    opened(tab)
+    held: list[Route] = []
+
+    def hold(route: Route) -> None:
+        held.append(route) if route.request.method == "DELETE" else route.continue_()
+
+    def begin(name: str) -> Route:
+        act(tab, name, "Delete")
+        _question(tab).get_by_role("button", name="Delete").click()
+        # The page's events are handled while it is asked something.
+        until(lambda: tab.page.title() and held, PATIENCE, "a request")
+        return held.pop()
+
+    tab.page.route(re.compile("/files"), hold)
+    request = begin("big")
+    tab.page.get_by_role("button", name="New folder").click()
+    tab.notice("A change is under way; wait for it.")
+    tab.notice(f"A change in {HERE}/ is under way.")
+    _elsewhere(tab)
+    request.continue_()
+    expect(rows(tab)).to_have_count(6)
+    tab.type("echo st''ill\n")
+    tab.wait_line("still")
+    request = begin("bytes")
+    _elsewhere(tab).run("rm bytes; echo remo''ved", "removed")
+    request.continue_()
+    tab.notice(f"A change in {HERE}/ failed. There is no such file or directory in the sandbox.")
+    expect(_question(tab)).to_have_count(0)
+    tab.run("echo he''re", "here")
+    tab.page.unroute_all(behavior="ignoreErrors")
+
+
+def test_what_is_shown_of_a_long_list_stays_after_a_change(door: Door, enter: Enter) -> None:
+    """The neighbour of what was deleted has the focus, also where it is not in the first part."""
+    tab = enter(door, **STILL)
+    tab.run(f"rm -rf {HERE}; mkdir -p {HERE}; cd {HERE}; touch $(seq -f f%03g 600); echo ma''de", "made")
+    tab.page.keyboard.press("Control+Shift+X")
+    tab.page.get_by_role("button", name="Show more of 600").click()
+    expect(rows(tab)).to_have_count(600)
+    tab.page.locator("[data-name=f550] .entry").focus()
+    tab.page.keyboard.press("Delete")
+    _question(tab).get_by_role("button", name="Delete").click()
+    expect(rows(tab)).to_have_count(599)
+    _focused(tab, "f551")
 
 
 @pytest.mark.parametrize("when", ["2024-05-06 12:00", "now"])

@@ -1,40 +1,58 @@
-/** Files are deleted and renamed, and folders made, each after a question. What is refused stands in the question. */
+/** Files are deleted and renamed, and folders made, each after a question. What is refused stands in the question again. */
 
 import { call, filesRoute, sentence } from "./api.js";
 import { AS_TYPED, asked, build, label } from "./dialogs.js";
 import { byId, element } from "./dom.js";
+import { complain, notify } from "./notices.js";
 
-/** @typedef {import("./filespanel.js").Entry} Entry */
+/** @typedef {import("./filelist.js").Entry} Entry */
 
 // The sandbox has two minutes.
 const LONGEST_MS = 130_000;
+const SLOW_MS = 2000;
 const [DELETE, NAME] = ["delete-file", "name-file"];
-const problem = (/** @type {string} */ dialog) => element("p", { id: `${dialog}-problem`, className: "bad" });
-const words = element("p");
+const part = (/** @type {string} */ dialog, /** @type {string} */ name, className = "") => element("p", { id: `${dialog}-${name}`, className });
+const ends = (/** @type {string} */ dialog) => [part(dialog, "where", "small"), part(dialog, "problem", "bad")];
 const field = element("input", { id: "name-file-name", required: true, maxLength: 255, pattern: "[^\\/]+", title: "A name without /", ...AS_TYPED });
-build(DELETE, "Delete it?", [words, problem(DELETE)], { cancel: "Cancel", delete: "Delete" }, "danger");
-build(NAME, "Rename", [label("Name", field), problem(NAME)], { cancel: "Cancel", apply: "Rename" });
-for (const name of [DELETE, NAME]) byId(`${name}-dialog`).setAttribute("aria-describedby", `${name}-problem`);
+build(DELETE, "Delete it?", [part(DELETE, "words"), ...ends(DELETE)], { cancel: "Cancel", delete: "Delete" }, "danger");
+build(NAME, "Rename", [label("Name", field), ...ends(NAME)], { cancel: "Cancel", apply: "Rename" });
+byId(`${DELETE}-dialog`).setAttribute("aria-describedby", `${DELETE}-words ${DELETE}-where ${DELETE}-problem`);
+byId(`${NAME}-dialog`).setAttribute("aria-describedby", `${NAME}-where ${NAME}-problem`);
 
 /**
  * Ask until it is done, or no longer wanted.
  *
  * @param {string} name of the dialog
+ * @param {string} folder that it is about
  * @param {() => Promise<unknown>} act
  * @returns {Promise<boolean>} whether it was done
  */
-async function untilDone(name, act) {
+async function untilDone(name, folder, act) {
   const problem = byId(`${name}-problem`);
   problem.textContent = "";
+  byId(`${name}-where`).replaceChildren("In ", element("bdi", {}, folder));
   while ((await asked(`${name}-dialog`)) !== "cancel") {
+    const slow = setTimeout(() => notify(`A change in ${folder} is under way.`), SLOW_MS);
     try {
       await act();
       return true;
     } catch (error) {
       problem.textContent = sentence(error);
+      if (isElsewhere()) {
+        complain(`A change in ${folder} failed. ${sentence(error)}`);
+        return false;
+      }
+    } finally {
+      clearTimeout(slow);
     }
   }
   return false;
+}
+
+/** Whether a person types where a question would take the keys. */
+function isElsewhere() {
+  const { activeElement: focused } = document;
+  return document.querySelector("dialog[open]") !== null || !(focused === document.body || byId("files").contains(focused));
 }
 
 /**
@@ -47,8 +65,9 @@ export function remove(id, folder, { name, kind }) {
   const what = tree ? "the folder " : kind === "link" ? "the link " : "";
   const losses = tree ? "All that is in it is deleted as well. " : kind === "link" ? "What it leads to stays. " : "";
   byId(`${DELETE}-title`).replaceChildren(`Delete ${what}`, element("bdi", {}, name), "?");
-  words.textContent = `${losses}This cannot be undone.`;
-  return untilDone(DELETE, () => call(filesRoute(id, { path: folder + name, tree: tree ? "1" : "" }), "DELETE", undefined, LONGEST_MS));
+  byId(`${DELETE}-words`).textContent = `${losses}This cannot be undone.`;
+  const route = filesRoute(id, { path: folder + name, ...(tree ? { tree: "1" } : {}) });
+  return untilDone(DELETE, folder, () => call(route, "DELETE", undefined, LONGEST_MS));
 }
 
 /**
@@ -59,10 +78,13 @@ export function remove(id, folder, { name, kind }) {
  */
 export async function rename(id, folder, name) {
   begin("Rename", "Rename", name);
-  const done = await untilDone(NAME, async () => {
-    if (field.value !== name) await call(filesRoute(id, { path: folder + name }), "PATCH", { to: folder + field.value }, LONGEST_MS);
+  // Without the line ends of the name.
+  const { value: shown } = field;
+  const renamed = () => (field.value === shown ? name : field.value);
+  const done = await untilDone(NAME, folder, async () => {
+    if (renamed() !== name) await call(filesRoute(id, { path: folder + name }), "PATCH", { to: folder + renamed() }, LONGEST_MS);
   });
-  return done ? field.value : null;
+  return done ? renamed() : null;
 }
 
 /**
@@ -72,7 +94,7 @@ export async function rename(id, folder, name) {
  */
 export async function makeFolder(id, folder) {
   begin("New folder", "Make", "");
-  return (await untilDone(NAME, () => call(filesRoute(id, { path: folder + field.value }), "POST", {}))) ? field.value : null;
+  return (await untilDone(NAME, folder, () => call(filesRoute(id, { path: folder + field.value }), "POST", {}))) ? field.value : null;
 }
 
 /**

@@ -1,9 +1,10 @@
 /** The list of files at the side: the folder that the shown terminal is in, or another one of its sandbox. */
 
 import { typePath } from "./agentinput.js";
-import { call, filesRoute, LATE_MS, Refused, sentence } from "./api.js";
+import { LATE_MS, sentence } from "./api.js";
 import { announce, byId, element, icon, iconButton } from "./dom.js";
 import { makeFolder, remove, rename } from "./filechanges.js";
+import { isFolder, read, readMore, sorted } from "./filelist.js";
 import { amount, download, when } from "./files.js";
 import { popUp } from "./menu.js";
 import { complain, notify } from "./notices.js";
@@ -11,19 +12,8 @@ import { preview } from "./preview.js";
 import { add, chosenParts, takeFolderDrops, Upload } from "./transfers.js";
 
 /**
- * @typedef {object} Entry
- * @property {string} name
- * @property {boolean} text whether the name can be asked for
- * @property {"file" | "directory" | "link" | "other"} kind
- * @property {number} size
- * @property {string} mode
- * @property {number} mtime
- *
- * @typedef {object} Listed
- * @property {string} path
- * @property {number} total
- * @property {Entry[]} entries
- *
+ * @typedef {import("./filelist.js").Entry} Entry
+ * @typedef {import("./filelist.js").Listed} Listed
  * @typedef {import("./session.js").Session} Session
  */
 
@@ -32,8 +22,6 @@ const MOST_ENTRIES = 3000;
 // A command that has been typed is given this long, and a look costs the sandbox something.
 const SETTLE_MS = 700;
 const BETWEEN_MS = 2000;
-const NO_FOLDER = 400;
-const order = new Intl.Collator(undefined, { numeric: true }).compare;
 // There it covers all else, as files.css has it.
 const covers = matchMedia("(max-width: 760px)");
 
@@ -104,7 +92,7 @@ export class FilesPanel {
         tool("New folder", "folder-new", () => this._change(makeFolder)),
         tool("Upload files into this folder", "upload", () => files.click()),
         tool("Upload a folder into this folder", "folder-up", () => folder.click()),
-        tool("Download this folder as an archive", "download", () => this._listed && this._archive(this._listed.path)),
+        tool("Download this folder as an archive", "download", () => (this._listed ? this._archive(this._listed.path) : complain("No folder is shown."))),
         tool("Close", "close", () => this._close()),
       ),
       element("nav", { "aria-label": "Folder" }, this._crumbs),
@@ -159,7 +147,7 @@ export class FilesPanel {
     if (session !== this._session) this._back();
     this._session = session;
     this._at = at;
-    this._listed = null;
+    this._show(null, "");
     if (at !== null) this._follow(session);
     return this._load();
   }
@@ -220,13 +208,10 @@ export class FilesPanel {
       return;
     }
     if (!this._listed) this._say("Reading …");
-    const from = further ? (this._listed?.entries.length ?? 0) : 0;
-    const query = { list: "1", from: String(from), path: (further ? this._listed?.path : place) ?? "" };
+    const shown = this._listed;
     try {
-      /** @type {Listed} */
-      const listed = await call(filesRoute(this._at, query));
+      const listed = await (further && shown ? readMore(this._at, shown) : read(this._at, place ?? "", shown));
       if (turn !== this._turn) return;
-      if (further) listed.entries.unshift(...(this._listed?.entries ?? []));
       this._show(listed, "");
     } catch (error) {
       if (turn === this._turn) this._show(this._listed && { ...this._listed, path: place ?? this._listed.path, total: 0, entries: [] }, sentence(error));
@@ -247,8 +232,7 @@ export class FilesPanel {
     const focused = this._list.contains(document.activeElement) ? document.activeElement?.closest("li")?.dataset["name"] : undefined;
     this._listed = listed;
     this._showCrumbs(listed?.path ?? "");
-    const folders = (/** @type {Entry} */ { kind }) => Number(kind !== "directory");
-    this._entries = [...(listed?.entries ?? [])].sort((one, other) => folders(one) - folders(other) || order(one.name, other.name));
+    this._entries = sorted(listed?.entries ?? []);
     this._list.replaceChildren(...this._entries.map((entry) => this._row(entry)));
     this._select(0);
     if (focused !== undefined) this._focus(focused);
@@ -311,10 +295,17 @@ export class FilesPanel {
    * @param {{clientX: number, clientY: number}} place
    */
   _menu(entry, place) {
-    const path = this._path(entry.name);
-    const save = () => (entry.kind === "directory" ? this._archive(path) : this._download(path));
-    const use = [{ title: "Type its path", act: () => this._type(path) }, { title: "Download", act: save, useless: entry.kind === "other" }];
-    const change = [{ title: "Rename", key: "F2", act: () => this._rename(entry) }, { title: "Delete", key: "Delete", act: () => this._delete(entry) }];
+    const [id, folder] = [this._at, this._path("")];
+    const path = folder + entry.name;
+    // The list goes where the shell goes, also below a menu.
+    const here = (/** @type {() => unknown} */ act) => () =>
+      id === this._at && folder === this._path("") ? void act() : complain("Another folder is shown by now.");
+    const save = here(() => (entry.kind === "directory" ? this._archive(path) : this._download(path)));
+    const use = [{ title: "Type its path", act: here(() => this._type(path)) }, { title: "Download", act: save, useless: entry.kind === "other" }];
+    const change = [
+      { title: "Rename", key: "F2", act: here(() => this._rename(entry)) },
+      { title: "Delete", key: "Delete", act: here(() => this._delete(entry)) },
+    ];
     popUp(this._panel, entry.name, [use, change], place);
   }
 
@@ -325,7 +316,8 @@ export class FilesPanel {
 
   /** @param {Entry} entry */
   _delete(entry) {
-    const at = this._entries.indexOf(entry);
+    // It may have been read again meanwhile.
+    const at = this._entries.findIndex(({ name }) => name === entry.name);
     const neighbour = (this._entries[at + 1] ?? this._entries[at - 1])?.name ?? "";
     return this._change(async (id, folder) => ((await remove(id, folder, entry)) ? neighbour : null), entry.name);
   }
@@ -338,17 +330,18 @@ export class FilesPanel {
    */
   async _change(act, name = "") {
     const [id, path] = [this._at, this._listed?.path];
-    if (id === null || path === undefined || this._changing) return;
+    if (this._changing) return complain("A change is under way; wait for it.");
+    if (id === null || path === undefined) return complain("No folder is shown.");
     this._changing = true;
+    this._back();
     const changed = await act(id, this._path(""));
     this._changing = false;
     if (id !== this._at || path !== this._listed?.path) return;
-    if (changed !== null) {
-      this._back();
-      await this._load();
-    }
-    // Where the row is another now, the question could not give the focus back.
-    if (changed !== null || document.activeElement === document.body) this._focus(changed ?? name);
+    if (changed !== null) await this._load();
+    // Where the row is another now, the question could not give the focus back. Who went elsewhere meanwhile stays there.
+    const { activeElement: focused } = document;
+    const stayed = changed !== null && focused?.closest("#files :is(.head, .entries)");
+    if (stayed || focused === document.body) this._focus(changed ?? name);
   }
 
   /** @param {string} name in the folder that is shown */
@@ -360,7 +353,7 @@ export class FilesPanel {
   async _enter({ name, text, kind, size }) {
     const [id, path] = [this._at, this._path(name)];
     if (id === null || !text) return;
-    const folder = kind === "directory" || (kind === "link" && (await this._isFolder(path)));
+    const folder = kind === "directory" || (kind === "link" && (await isFolder(id, path)));
     // Another terminal's list is shown by now, or another folder.
     if (id !== this._at || path !== this._path(name)) return;
     if (folder) {
@@ -372,19 +365,9 @@ export class FilesPanel {
     this._preview.hidden = false;
     await preview(this._preview, id, path, kind === "file" ? size : 0, [
       ["Back", () => (this._back(), this._focus(name))],
-      ["Download", () => this._download(path)],
+      ["Download", () => void download(id, path)],
       ["Type its path", () => this._type(path)],
     ]);
-  }
-
-  /** @param {string} path of a link */
-  async _isFolder(path) {
-    try {
-      await call(filesRoute(this._at ?? "", { list: "1", from: "1000000", path }));
-      return true;
-    } catch (error) {
-      return !(error instanceof Refused && error.status === NO_FOLDER);
-    }
   }
 
   /** From a preview to the list. */
