@@ -101,3 +101,21 @@ def test_terminals_of_one_sandbox_are_told_apart_and_ended_ones_are_read_and_rem
     ended.get_by_role("button", name="Remove:").click()
     expect(names).to_have_count(2)
     assert door.ssh.as_user("dev=pair").run("end", options=("-s",)).status == 0
+
+
+def test_the_focus_stays_where_a_card_changes_or_goes(door: Door, visitors: Callable[..., Visitor]) -> None:
+    """A program ends by itself: its card has other buttons. One that is removed leaves it to its neighbour."""
+    tab = visitors(door).tab().open(door.link())
+    tab.new_session().prompt()
+    tab.new_session().prompt()
+    tab.page.click("#home")
+    cards = tab.page.locator("#running:visible li")
+    expect(cards).to_have_count(2)
+    cards.first.get_by_role("button", name="End:").focus()
+    tab.page.evaluate("() => [...sshgate.sessions.values()][0].screen.terminal.input('exit 3\\r')")
+    ended = tab.page.locator("#running:visible li", has_text="Ended with status 3.")
+    expect(ended).to_have_count(1)
+    expect(ended.get_by_role("button", name="Show:")).to_be_focused()
+    ended.get_by_role("button", name="Remove:").press("Enter")
+    expect(cards).to_have_count(1)
+    expect(cards.get_by_role("button", name="Open:")).to_be_focused()

@@ -123,12 +123,19 @@ class Rows {
     const list = byId(`${this._id}-list`);
     this._shown = new Map(all.map((one) => [this._key(one), one]));
     byId(this._id).hidden = all.length === 0;
+    const focused = [...this._rows].find(([, row]) => row.contains(document.activeElement));
+    const place = focused ? [...list.children].indexOf(focused[1]) : 0;
     for (const [key, row] of this._rows) if (!this._shown.has(key) && this._rows.delete(key)) row.remove();
     for (const [index, [key, one]] of [...this._shown].entries()) {
       const row = this._rows.get(key) ?? this._row(key, this._acts(one));
       describe(row, words(one));
       if (list.children[index] !== row) list.insertBefore(row, list.children[index] ?? null);
     }
+    if (!focused || list.contains(document.activeElement)) return;
+    // What has ended has another card, with the same id; what is gone has a neighbour.
+    const id = (/** @type {string} */ key) => key.split(" ")[0];
+    const same = [...this._rows].find(([key]) => id(key) === id(focused[0]))?.[1];
+    (same ?? list.children[Math.min(place, all.length - 1)])?.querySelector("button")?.focus();
   }
 
   /**
