@@ -42,17 +42,18 @@ def parse(output: bytes, mark: str) -> dict[str, Any]:
     """Return the path, the number of entries, and those of this part: name, kind, size, mode and time.
 
     A name may hold what it likes, also line ends; bytes that are no text are replaced, and the entry has ``"text":
-    false``. Raises ``Nonsense``.
+    false``, as all have where the path has such bytes. Raises ``Nonsense``.
     """
     head, *parts = output.split(mark.encode())
     count, newline, path = head.partition(b"\n")
     if not newline or not count.isdigit() or len(count) > 9 or not path.startswith(b"/") or not parts:
         raise Nonsense
-    return {
-        "path": path.removesuffix(b"\n").decode("utf-8", "replace"),
-        "total": int(count),
-        "entries": [_entry(part) for part in parts[1 : PAGE + 1]],
-    }
+    place = path.removesuffix(b"\n")
+    shown = place.decode("utf-8", "replace")
+    entries = [_entry(part) for part in parts[1 : PAGE + 1]]
+    if shown.encode() != place:
+        entries = [{**entry, "text": False} for entry in entries]
+    return {"path": shown, "total": int(count), "entries": entries}
 
 
 def _entry(part: bytes) -> dict[str, Any]:

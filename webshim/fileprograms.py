@@ -9,6 +9,8 @@ from sshgate.stream.interfaces import Exec
 # They run in any POSIX shell. $p is the path, $q that of the new name: each has a slash and does not begin with a dash.
 # $s is the shell whose working directory counts.
 HERE = 'cd "/proc/$s/cwd" 2>/dev/null || cd || exit 49\n'
+# A relative path that is changed is never one below the home instead, where that directory cannot be entered.
+_CHANGED_HERE = 'cd "/proc/$s/cwd" 2>/dev/null || for each in "$p" "$q"; do case $each in ./?*) exit 41 ;; esac; done\n'
 _SIZE = 'size() { stat -L -c %s "$1" 2>/dev/null || wc -c <"$1"; }\n'
 _THERE = 'there() { [ -e "$1" ] || [ -L "$1" ]; }\n'
 READ = (
@@ -50,7 +52,7 @@ WRITE = (
 _WRITABLE = '[ -d "${%s%%/*}/" ] || exit 44\n[ -w "${%s%%/*}/" ] || exit 46\n'
 # A link is removed and never followed, also within a tree. $k: a directory with all that is in it.
 DELETE = (
-    HERE
+    _CHANGED_HERE
     + _THERE
     + 'there "$p" || exit 44\n'
     + _WRITABLE % ("p", "p")
@@ -59,24 +61,29 @@ DELETE = (
     + 'else rmdir "$p" || { [ -z "$(ls -A "$p" | head -c 1)" ] || exit 42; exit 47; }; fi\n'
 )
 RENAME = (
-    HERE
+    _CHANGED_HERE
     + _THERE
     + 'there "$p" || exit 44\nif there "$q"; then exit 43; fi\n'
     + _WRITABLE % ("p", "p")
     + _WRITABLE % ("q", "q")
     # Somebody may make it meanwhile: -n replaces nothing, but may say that all is well; without -T, which not all have,
     # what is renamed would go into a directory of that name.
-    + 'mv -nT "$p" "$q" 2>/dev/null || { if there "$q"; then exit 43; fi; mv -n "$p" "$q" || exit 47; }\n'
+    + 'e=$(LC_ALL=C mv -nT "$p" "$q" 2>&1) || {\n'
+    # Between file systems mv copies, and what it has begun may be there.
+    + 'case $e in *"No space left"*|*"quota exceeded"*|*"Permission denied"*|*"inter-device"*|*"cannot remove"*)\n'
+    + 'printf "%s\\n" "$e" >&2; exit 47 ;; esac\n'
+    + 'if there "$q"; then exit 43; fi; mv -n "$p" "$q" || exit 47; }\n'
     + 'if there "$p"; then exit 43; fi\n'
 )
 MAKE = (
-    HERE
+    _CHANGED_HERE
     + _THERE
     + 'if there "$p"; then exit 43; fi\n'
     + _WRITABLE % ("p", "p")
     + 'mkdir "$p" || { if there "$p"; then exit 43; fi; exit 47; }\n'
 )
 REFUSALS = {
+    41: (409, "conflict", "the working directory cannot be entered by another process; give an absolute path."),
     42: (409, "not_empty", "this directory is not empty."),
     43: (412, "exists", "there is a file or directory of this name already."),
     44: (404, "not_found", "there is no such file or directory in the sandbox."),

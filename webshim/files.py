@@ -67,7 +67,7 @@ class Files:
         """Download a file, or a directory as a tar archive, or list a part of a directory."""
         principal = await self._state.principal(request)
         session = self._rest.own_of(principal, request)
-        if request.query.get("list"):
+        if request.query.get("list") == "1":
             return await self._list(request, principal, session)
         packed = request.query.get("as") == "tar"
         path = _directory(request) if packed else _path(request)
@@ -100,16 +100,16 @@ class Files:
         upload = _Upload(request, most)
         with self._state.transferring(upload.cut, principal, self._state.source(request)):
             new = "new" if request.headers.get("If-None-Match") == "*" else ""
-            make = "make" if request.query.get("parents") else ""
+            make = "make" if request.query.get("parents") == "1" else ""
             await self._run(session, upload, path, fileprograms.WRITE, w=upload.size, m=upload.mark, o=new, k=make)
         size = upload.completed()
         self._respond(session, "upload", path, size, 0)
         return answer({"path": path, "bytes": size}, 201)
 
     async def delete(self, request: web.Request) -> web.Response:
-        """Delete a file, a link or an empty directory; with ``tree`` a directory with all that is in it."""
+        """Delete a file, a link or an empty directory; with ``tree=1`` a directory with all that is in it."""
         principal = await self._state.principal(request)
-        tree = "tree" if request.query.get("tree") else ""
+        tree = "tree" if request.query.get("tree") == "1" else ""
         await self._change(request, principal, "delete", fileprograms.DELETE, k=tree)
         return web.Response(status=204)
 
@@ -132,10 +132,17 @@ class Files:
         """Run the script of a change to the requested path, and return that."""
         session = self._rest.own_of(principal, request)
         path, change = _changeable(_path(request)), _Change(request)
-        with self._state.transferring(change.cut, principal, self._state.source(request)):
-            await self._run(session, change, path, script, to, **more)
-        change.completed()
-        self._state.events.emit(Code.FILE_CHANGED, user=session.user, operation=operation, path=path, to=to or None)
+        whole = False
+        try:
+            with self._state.transferring(change.cut, principal, self._state.source(request)):
+                await self._run(session, change, path, script, to, **more)
+            change.completed()
+            whole = True
+        finally:
+            if change.may_be_done:
+                self._state.events.emit(
+                    Code.FILE_CHANGED, user=session.user, operation=operation, path=path, to=to or None, whole=whole
+                )
         return path
 
     def _respond(self, session: WebSession, operation: str, path: str, came: int, went: int) -> None:
@@ -153,6 +160,7 @@ class Files:
             raise Refusal(429, "limit", f"{AT_A_TIME_PER_USER} transfers of yours are under way; wait for one.")
 
         async def run(login: Login) -> None:
+            client.begun = True
             words = {"s": str(login.shell_pid(session) or "self"), **more}
             await login.run(Request(fileprograms.program(script, {"p": path, "q": to}, words)), client)
 
@@ -199,7 +207,7 @@ def _query(request: web.Request) -> str:
     try:
         # Bytes that are no text were replaced, so that this may be the path of another file.
         unquote_to_bytes(request.rel_url.raw_query_string).decode()
-    except UnicodeDecodeError:
+    except UnicodeError:  # aiohttp has decoded bytes that are no ASCII, with surrogates for those that are no UTF-8
         raise Refusal(400, "request", "the path is no text.") from None
     return _text(request.query.get("path", ""))
 
@@ -219,6 +227,8 @@ class _Transfer:
 
     def __init__(self, request: web.Request) -> None:
         self._request = request
+        self.begun = False
+        """Whether its script may have begun."""
         self._gone = Event()
         # How often the browser was waited for so far, and whether it is now. It may pause a transfer.
         self._turns = 0
@@ -366,6 +376,12 @@ class _Change(_Timed):
 
     def __init__(self, request: web.Request) -> None:
         super().__init__(request, STALLED_SECONDS, "the sandbox did not do it in time; a part of it may be done.")
+
+    @property
+    def may_be_done(self) -> bool:
+        """Whether it is done, wholly or in part, as far as is known. What a script refuses changes nothing."""
+        refused = isinstance(self._outcome, Exited) and self._outcome.status in fileprograms.REFUSALS
+        return self.begun and not refused
 
     async def _report(self, data: bytes) -> None:
         pass

@@ -47,6 +47,17 @@ def test_names_kinds_sizes_and_modes(tmp_path: Path, shell: list[str]) -> None:
     assert not by_name["\ufffd"]["text"]
 
 
+def test_nothing_is_text_where_the_path_is_none(tmp_path: Path) -> None:
+    """What is replaced in it makes the path of another directory, which may be there."""
+    for place in (os.fsdecode(b"\xff"), "\ufffd"):
+        (tmp_path / place).mkdir()
+        (tmp_path / place / "one").touch()
+    odd, other = listed(tmp_path / os.fsdecode(b"\xff")), listed(tmp_path / "\ufffd")
+    assert odd["path"] == other["path"]
+    assert [one["name"] for one in odd["entries"]] == [one["name"] for one in other["entries"]] == ["one"]
+    assert [one["text"] for one in odd["entries"] + other["entries"]] == [False, True]
+
+
 @pytest.mark.parametrize("shell", SHELLS, ids=lambda shell: shell[0])
 def test_a_directory_comes_in_parts(tmp_path: Path, shell: list[str]) -> None:
     assert listed(tmp_path, shell=shell)["entries"] == []

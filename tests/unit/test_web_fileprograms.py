@@ -176,6 +176,36 @@ def test_a_name_that_is_taken_meanwhile_is_not_replaced(tmp_path: Path, there: C
     assert list((tmp_path / "taken").iterdir() if there is Path.mkdir else []) == []
 
 
+def test_a_relative_path_is_never_one_below_the_home(run: Run, tmp_path: Path) -> None:
+    """Where the shell's working directory cannot be entered. Other paths need none."""
+    (tmp_path / "build").mkdir()
+    hidden = {"s": "nowhere"}
+    assert run(DELETE, "build", k="tree", **hidden) == 41
+    assert run(MAKE, "new", **hidden) == 41
+    assert run(RENAME, "build", str(tmp_path / "new"), **hidden) == 41
+    assert run(RENAME, str(tmp_path / "build"), "new", **hidden) == 41
+    assert names(tmp_path) == ["build"]
+    assert run(RENAME, str(tmp_path / "build"), "~/new", **hidden) == 0
+    assert run(MAKE, "~/build", **hidden) == 0
+    assert run(DELETE, str(tmp_path / "new"), k="tree", **hidden) == 0
+    assert names(tmp_path) == ["build"]
+
+
+def test_a_move_that_fails_midway_says_why(tmp_path: Path) -> None:
+    """Between file systems mv copies. What is there then is its own, and nobody else's."""
+    (tmp_path / "mine").touch()
+    (tmp_path / "programs").mkdir()
+    mv = tmp_path / "programs/mv"
+    mv.write_text('#!/bin/sh\necho part >"$3"; echo "mv: error writing \'$3\': No space left on device" >&2; exit 1\n')
+    mv.chmod(0o755)
+    text = variables_and_script(RENAME, "mine", "there")
+    path = f"{mv.parent}:{os.defpath}"
+    ended = subprocess.run(["sh", "-c", text], cwd=tmp_path, env={"PATH": path}, capture_output=True, text=True)
+    assert ended.returncode not in REFUSALS
+    assert ended.stderr.splitlines()[-1].endswith("No space left on device")
+    assert (tmp_path / "there").read_text() == "part\n"
+
+
 def test_what_may_not_be_written_to_is_denied(tmp_path: Path) -> None:
     (tmp_path / "place/full").mkdir(parents=True)
     (tmp_path / "place/full/one").touch()

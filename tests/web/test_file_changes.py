@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from typing import Any
 
@@ -37,6 +38,25 @@ async def asked(tab: Tab, method: str, path: str, body: Any = None, **query: str
     return status, answer["error"]["code"] if status >= 400 else ""
 
 
+async def asked_with_bytes(tab: Tab, method: str, query: bytes, body: Any) -> int:
+    """The status of an answer to a request whose query is sent as it is."""
+    page, content = tab.browser, json.dumps(body).encode()
+    host = page.url.removeprefix("http://")
+    reader, writer = await asyncio.open_connection(*host.split(":"))
+    cookie = next(iter(page.http.cookie_jar))
+    writer.write(
+        f"{method} /api/sessions/{tab.session}/files?".encode()
+        + query
+        + f" HTTP/1.1\r\nHost: {host}\r\n"
+        f"Origin: {page.origin}\r\nCookie: {cookie.key}={cookie.value}\r\nContent-Type: application/json\r\n"
+        f"Content-Length: {len(content)}\r\nConnection: close\r\n\r\n".encode()
+        + content
+    )
+    answer = await reader.read()
+    writer.close()
+    return int(answer.split()[1])
+
+
 async def names(tab: Tab, path: str = "/tmp/here") -> list[str]:
     _, found = await tab.browser.ask("GET", f"api/sessions/{tab.session}/files", params={"list": "1", "path": path})
     return sorted(one["name"] for one in found["entries"])
@@ -51,6 +71,8 @@ async def test_files_are_deleted_and_a_tree_only_when_that_is_requested(place: T
     for path in ("-rf", "a\nb", "/tmp/here/two", "empty", "./link"):
         assert await asked(place, "DELETE", path) == (204, ""), path
     assert await asked(place, "DELETE", "tree") == (409, "not_empty")
+    for tree in ("", "0", "false", "true"):
+        assert await asked(place, "DELETE", "tree", tree=tree) == (409, "not_empty"), tree
     assert await names(place) == ["one", "tree", "\ufffd"]
     assert await names(place, "/tmp/here/tree") == ["deep", "\ufffd"]
     assert await asked(place, "DELETE", "tree", tree="1") == (204, "")
@@ -94,6 +116,8 @@ async def test_what_is_no_name_is_refused_before_anything_is_done(place: Tab, me
     raw = f"{page.url}/api/sessions/{place.session}/files?tree=1&path=%FF"
     async with page.http.request(method, URL(raw, encoded=True), json=body, headers={"Origin": page.origin}) as answer:
         assert answer.status == 400
+    for query in (b"path=\xff", b"tree=1&path=\xc3", b"path=one&\xff=1"):
+        assert await asked_with_bytes(place, method, query, body) == 400, query
     assert await names(place) == ALL
 
 
@@ -103,6 +127,6 @@ async def test_each_change_is_audited_with_its_paths(web: Gateway, place: Tab) -
     assert await asked(place, "PATCH", "one", {"to": "two"}) == (412, "exists")
     assert await asked(place, "DELETE", "renamed") == (204, "")
     lines = [json.loads(line) for line in web.log().splitlines() if '"file.changed"' in line]
-    assert [(line["operation"], line["path"], line.get("to")) for line in lines[-3:]] == [
-        ("make", "made", None), ("rename", "made", "renamed"), ("delete", "renamed", None)
+    assert [(line["operation"], line["path"], line.get("to"), line["whole"]) for line in lines[-3:]] == [
+        ("make", "made", None, True), ("rename", "made", "renamed", True), ("delete", "renamed", None, True)
     ]  # fmt: skip

@@ -1,8 +1,9 @@
-"""Transfers that break off: an upload leaves nothing under its name, a script that hangs keeps no place."""
+"""What breaks off: an upload leaves nothing under its name, a script that hangs keeps no place, a change is audited."""
 
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Callable
 
 import aiohttp
@@ -125,3 +126,28 @@ async def test_lists_that_hang_keep_no_place_once_the_browser_has_gone(tab: Tab)
         return (await page.ask("GET", files))[0] == 200
 
     await eventually(listed)
+
+
+async def test_a_change_that_breaks_off_is_audited(gate: Gateway, tab: Tab) -> None:
+    """The browser goes while a tree is deleted, or `rm` fails: a part of it may be gone. A refusal changes nothing."""
+    page, files = tab.browser, f"api/sessions/{tab.session}/files"
+    programs = {"hangs": "echo begun >/tmp/removes; exec sleep 1000", "fails": "echo 'rm: it is busy' >&2; exit 1"}
+    for name, script in programs.items():
+        await tab.type(f'mkdir -p /tmp/programs {name}/full; echo "{script}" >/tmp/programs/{name}-rm\n'.encode())
+    await tab.type(b"chmod +x /tmp/programs/*; ln -s hangs-rm /tmp/programs/rm; echo re''ady\n")
+    await tab.see(b"ready\r\n")
+    deleting = asyncio.create_task(page.ask("DELETE", files, params={"path": "hangs", "tree": "1"}))
+    await tab.type(b"until [ -e /tmp/removes ]; do sleep 0.05; done; echo be''gun\n")
+    await tab.see(b"begun\r\n")
+    deleting.cancel()
+    await tab.type(b"ln -sf fails-rm /tmp/programs/rm; echo fa''ils\n")
+    await tab.see(b"fails\r\n")
+    assert (await page.ask("DELETE", files, params={"path": "fails"}))[0] == 409
+    status, answer = await page.ask("DELETE", files, params={"path": "fails", "tree": "1"})
+    assert (status, answer["error"]["message"]) == (502, "rm: it is busy")
+
+    async def audited() -> bool:
+        lines = [json.loads(line) for line in gate.log().splitlines() if '"file.changed"' in line]
+        return sorted((line["path"], line["whole"]) for line in lines) == [("fails", False), ("hangs", False)]
+
+    await eventually(audited)
