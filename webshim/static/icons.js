@@ -26,5 +26,4 @@ export const ICONS = {
   "folder-new": "M2 4.5V12.5h12V5.5H8L6.5 3.5H2zM8 7.2v3.6M6.2 9h3.6",
   again: "M13 8a5 5 0 1 1-1.6-3.7M13 2.5V5h-2.5",
   follow: `${circle(8, 8, 4.5)}M8 1.5v3M8 11.5v3M1.5 8h3M11.5 8h3`,
-  leave: "M6.5 3H3v10h3.5M7 8h6.5M11 5.3L13.5 8 11 10.7",
 };
