@@ -26,7 +26,7 @@ BURST_SECONDS = 10.0
 LEAVING_SECONDS = 2.0
 K = TypeVar("K")
 
-MADE_ROOM = "others needed the place of a connection that had not logged in"
+MADE_ROOM = "others needed the place of a connection that had not logged in (limits.unauthenticated*)"
 
 
 class Offence(StrEnum):
@@ -215,7 +215,9 @@ class Connections:
             wait and self.limits.penalties is not None and not self._is_exempt(source)
             and not self._known[origin] and not self._known_elsewhere[origin]
         ):  # fmt: skip
-            raise LimitReached(f"too many connections from {origin} ended without a login; try again in {wait} s.")
+            raise LimitReached(
+                f"too many connections from {origin} ended without a login; try again in {wait} s (limits.penalties)."
+            )
 
     def _make_room(self, place: ConnectionSlot) -> None:
         limits = self.limits

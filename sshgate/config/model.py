@@ -44,6 +44,9 @@ class Ssh:
     """Shown by the client before authentication."""
     greeting: str | None = None
     """Shown before the first prompt of an interactive shell only."""
+    older_key_exchanges: bool = False
+    """Offer key exchanges on NIST curves as well, for clients without curve25519: net-ssh without its x25519 gem, those
+    of FIPS builds. Diffie-Hellman groups are never offered."""
     rekey_bytes: int = 1 << 30
     rekey_seconds: float = 3600.0
     channels_per_connection: int = 128

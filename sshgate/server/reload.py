@@ -29,7 +29,7 @@ LIVE = frozenset(
     {
         "profiles", "limits", "models", "git",
         "ssh.login_grace", "ssh.keepalive", "ssh.keepalive_count", "ssh.banner", "ssh.greeting", "ssh.rekey_bytes",
-        "ssh.rekey_seconds", "ssh.channels_per_connection", "ssh.drain", "ssh.fast_path",
+        "ssh.rekey_seconds", "ssh.older_key_exchanges", "ssh.channels_per_connection", "ssh.drain", "ssh.fast_path",
         "access.accept_env", "access.accept_env_forced",
     }
 )  # fmt: skip

@@ -22,6 +22,8 @@ VERSION = "OpenSSH_sshgate_" + ".".join(number.zfill(2) for number in __version_
 # curve25519-sha256 comes first because dropbear's client guesses it, and a right guess saves a round trip. Clients
 # that prefer the post-quantum method still get it, because the client's order decides.
 KEX = ("curve25519-sha256", "mlkem768x25519-sha256", "curve25519-sha256@libssh.org")
+# For `ssh.older_key_exchanges`.
+OLDER_KEX = ("ecdh-sha2-nistp256", "ecdh-sha2-nistp384")
 # Without chacha20-poly1305, which OpenSSH would choose first: it takes twice the CPU of AES-GCM.
 CIPHERS = ("aes128-gcm@openssh.com", "aes256-gcm@openssh.com", "aes256-ctr")
 MACS = ("hmac-sha2-256-etm@openssh.com", "hmac-sha2-512-etm@openssh.com", "hmac-sha2-256")
@@ -42,7 +44,7 @@ def connection_options(
         server_version=VERSION,
         server_host_keys=list(host_keys),
         send_server_host_keys=True,
-        kex_algs=KEX,
+        kex_algs=KEX + OLDER_KEX if ssh.older_key_exchanges else KEX,
         encryption_algs=CIPHERS,
         mac_algs=MACS,
         compression_algs=None,

@@ -66,6 +66,16 @@ async def test_offer_is_pinned(door: FrontDoor) -> None:
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize("offered", [False, True])
+@pytest.mark.parametrize("kex", ["ecdh-sha2-nistp256", "ecdh-sha2-nistp384"])
+async def test_older_key_exchanges_are_offered_where_they_are_set(tmp_path: Path, kex: str, offered: bool) -> None:
+    async with front_door(tmp_path, ssh=Ssh(older_key_exchanges=offered)) as door:
+        result = await door.ssh("echo in", options=["-o", f"KexAlgorithms={kex}"])
+        assert (result.out, result.status) == ((b"in\n", 0) if offered else (b"", 255))
+        new = await door.ssh("true", options=["-v"])
+        assert b"kex: algorithm: curve25519-sha256" in new.err or b"kex: algorithm: mlkem768x25519-sha256" in new.err
+
+
 async def test_every_warning_of_ssh_audit_is_written_down_with_its_reason(door: FrontDoor) -> None:
     auditor = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "ssh_audit", "--json", "--skip-rate-test", f"127.0.0.1:{door.port}",
