@@ -207,7 +207,7 @@ def _query(request: web.Request) -> str:
     try:
         # Bytes that are no text were replaced, so that this may be the path of another file.
         unquote_to_bytes(request.rel_url.raw_query_string).decode()
-    except UnicodeError:  # aiohttp has decoded bytes that are no ASCII, with surrogates for those that are no UTF-8
+    except UnicodeError:  # aiohttp's parser in Python puts surrogates for bytes that are no UTF-8
         raise Refusal(400, "request", "the path is no text.") from None
     return _text(request.query.get("path", ""))
 

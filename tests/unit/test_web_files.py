@@ -9,11 +9,12 @@ from types import SimpleNamespace
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import make_mocked_request
+from yarl import URL
 
 import webshim.files
 from sshgate.stream.interfaces import STDOUT, Exited
 from sshgate.stream.tasks import Event
-from webshim.files import _Change, _Download, _Listing, _Transfer, _Upload
+from webshim.files import _Change, _Download, _Listing, _query, _Transfer, _Upload
 from webshim.responses import Refusal
 
 NONSENSE = [b"nonsense\n", b"-5\n", b"9" * 30 + b"\n", b"\xb2\n", b"\n", b"n" * 100_000]
@@ -102,3 +103,11 @@ async def test_a_change_that_never_ends_is_given_up_whatever_it_says(monkeypatch
         await asyncio.gather(change.give_up(), talk())
     with pytest.raises(Refusal, match="in time"):
         change.completed()
+
+
+@pytest.mark.parametrize("query", ["path=%FF", "path=\udcff", "path=one&\udcff=1"])
+def test_a_query_that_is_no_text_is_refused(query: str) -> None:
+    """Also where aiohttp has no parser in C, which refuses such bytes that are not quoted."""
+    request = make_mocked_request("DELETE", "/").clone(rel_url=URL(f"/?{query}", encoded=True))
+    with pytest.raises(Refusal, match="no text"):
+        _query(request)
