@@ -48,7 +48,7 @@ WRITE = (
     + 'chmod "$k" "$t" || exit 47\nfree || exit 43\nmv -f "$t" "$p" || exit 47\n'
     + 'echo "$n"\n'
 )
-# Whoever may write to a directory may change the names in it.
+# The right to write to a directory is that to change the names in it.
 _WRITABLE = '[ -d "${%s%%/*}/" ] || exit 44\n[ -w "${%s%%/*}/" ] || exit 46\n'
 # A link is removed and never followed, also within a tree. $k: a directory with all that is in it.
 DELETE = (

@@ -334,8 +334,7 @@ export class FilesPanel {
     if (id === null || path === undefined) return complain("No folder is shown.");
     this._changing = true;
     this._back();
-    const changed = await act(id, this._path(""));
-    this._changing = false;
+    const changed = await act(id, this._path("")).finally(() => (this._changing = false));
     if (id !== this._at || path !== this._listed?.path) return;
     if (changed !== null) await this._load();
     // Where the row is another now, the question could not give the focus back. Who went elsewhere meanwhile stays there.

@@ -43,7 +43,7 @@ export class Home {
     const end = (/** @type {Listed} */ one) => this._ask("end", one);
     // What has ended can be read, and then it is in the way.
     /** @type {Rows<Listed>} */
-    this._sessions = new Rows("running", ({ id, state }) => `${id} ${state === "ended"}`, ({ state }) =>
+    this._sessions = new Rows("running", ({ id }) => id, ({ state }) =>
       state === "ended" ? [["Show", open], ["Remove", end]] : [["Open", open], ["Rename", rename], ["End", end]]);
     /** @type {Rows<Sandbox>} */
     this._sandboxes = new Rows("sandboxes", ({ name }) => name, () => [["Open", ({ name }) => enter(name)], ["End", (one) => this._ask("endSandbox", one)]]);
@@ -127,33 +127,42 @@ class Rows {
     const place = focused ? [...list.children].indexOf(focused[1]) : 0;
     for (const [key, row] of this._rows) if (!this._shown.has(key) && this._rows.delete(key)) row.remove();
     for (const [index, [key, one]] of [...this._shown].entries()) {
-      const row = this._rows.get(key) ?? this._row(key, this._acts(one));
+      const row = this._rows.get(key) ?? this._row(key);
+      this._offer(row, key, this._acts(one));
       describe(row, words(one));
       if (list.children[index] !== row) list.insertBefore(row, list.children[index] ?? null);
     }
     if (!focused || list.contains(document.activeElement)) return;
-    // What has ended has another card, with the same id; what is gone has a neighbour.
-    const id = (/** @type {string} */ key) => key.split(" ")[0];
-    const same = [...this._rows].find(([key]) => id(key) === id(focused[0]))?.[1];
-    (same ?? list.children[Math.min(place, all.length - 1)])?.querySelector("button")?.focus();
+    // What has ended has other buttons; what is gone has a neighbour.
+    const next = this._rows.get(focused[0]) ?? list.children[Math.min(place, all.length - 1)];
+    next?.querySelector("button")?.focus();
+  }
+
+  /** @param {string} key */
+  _row(key) {
+    const about = element("span", {}, element("strong"), element("span", { className: "small" }), element("code"));
+    const row = element("li", {}, about, element("span", { className: "buttons" }));
+    this._rows.set(key, row);
+    return row;
   }
 
   /**
+   * @param {HTMLElement} row
    * @param {string} key
    * @param {[string, (one: One) => unknown][]} acts
    */
-  _row(key, acts) {
-    const about = element("span", {}, element("strong"), element("span", { className: "small" }), element("code"));
-    const buttons = acts.map(([label, act]) => {
+  _offer(row, key, acts) {
+    const [about, buttons] = row.children;
+    if (acts.map(([label]) => label).join() === [...buttons.children].map((button) => button.textContent).join()) return;
+    about.removeAttribute("title"); // so that the new buttons are described
+    const made = acts.map(([label, act]) => {
       const press = () => {
         const one = this._shown.get(key);
         if (one) void act(one);
       };
       return element("button", { type: "button", className: "button", on: { click: press } }, label);
     });
-    const row = element("li", {}, about, element("span", { className: "buttons" }, ...buttons));
-    this._rows.set(key, row);
-    return row;
+    buttons.replaceChildren(...made);
   }
 }
 
